@@ -166,11 +166,12 @@ def _trained(  # noqa: PLR0913, PLR0917 - one fit, and where its problems go
     kinds={"mlflow"},
     group_name="models",
     owners=OWNERS,
-    description="The model of the user that serves a market, if one does. Its newest fit takes its place if its live forecasts in the "
-    "league are better than every baseline and not worse than the champion.",
+    description="The user's model that serves a market, if one does. Its newest fit takes over if the live forecasts of its file over the "
+    "last 28 days, which older fits made, pass the gate of a refresh: the upper 95 % bound of their loss ratio must be below 1 to the "
+    "best baseline, and below 1.02 to the champion.",
 )
 def league_champion(context: dg.AssetExecutionContext, registry: Registry) -> None:
-    """Ask the gate of a refresh in each market in which a model of the user serves."""
+    """Ask the gate of a refresh in each market in which a user's model serves."""
 
     def renew_in(symbol: str) -> Mapping[str, Any]:
         found = registry.renew_user_model(symbol)

@@ -83,9 +83,10 @@ def promote(
     symbol: Annotated[str, typer.Option(help="Market, such as ETH/USD. Default: the first that is followed.")] = "",
     data_dir: DataDir = None,
 ) -> None:
-    """Let a model of your own serve the volatility of a market, if it passes the gate.
+    """Let a model of your own serve the volatility of a market, if it passes the gate of a change.
 
-    The gate judges its live forecasts in the league, of the last 28 days and of its present file. The champion becomes its stand-in.
+    The gate judges its live forecasts in the league, of the last 28 days and of its present file. Its stand-in is the
+    compiled model that served before it.
     """
     from btc_core.league import promotion  # noqa: PLC0415 - imports numba, which the other commands do not need
 
@@ -98,7 +99,7 @@ def promote(
     made = promotion.promote(settings, name, market)
     typer.echo(
         f"{name} passed the gate and is now the champion of {market}, version {made.version} of {made.name}. The forecast worker runs it "
-        "within seconds; the former champion forecasts whatever it does not in time"
+        "within seconds; its stand-in forecasts whatever it does not in time"
     )
 
 

@@ -142,7 +142,7 @@ class RefusedModel(msgspec.Struct, frozen=True):
 
 
 class UserModelCard(msgspec.Struct, frozen=True):
-    """The model of the user in a version that serves."""
+    """The user's model in a version that serves."""
 
     name: str
     file_version: str
@@ -186,7 +186,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     """Why it serves, in one sentence."""
     refused: RefusedModel | None = None
     user_model: UserModelCard | None = None
-    """The model of the user that serves, if `kind` is `user`."""
+    """The user's model that serves, if `kind` is `user`."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ class GateOfEntry(msgspec.Struct, frozen=True):
 
 
 class LeagueRow(msgspec.Struct, frozen=True):
-    """The champion, a baseline or a model of the user. All scores are of the volatility over the longest horizon."""
+    """The champion, a baseline or a user's model. All scores are of the volatility over the longest horizon."""
 
     rank: int | None
     """Place by `ratio`, 1 is best; None with less than an hour of forecasts."""
@@ -49,9 +49,9 @@ class League(msgspec.Struct, frozen=True):
     days: int
     rows: tuple[LeagueRow, ...]
     entries: int
-    """Number of the rows that are models of the user."""
+    """Number of the rows that are user's models."""
     reason: str | None
-    """Why there are no models of the user, or no scores; None if there are both."""
+    """Why there are no user's models, or no scores; None if there are both."""
     simulated: bool
 
 

@@ -28,7 +28,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """The model behind a number; all null while there is none."""
 
     kind: str | None = None
-    """`xgboost`, `user` for a model of the user that serves, or the baseline: `harx`, `har`, `ewma` or `naive` of the volatility, `random_walk` or `ar` of the bid."""
+    """`xgboost`, `user` for a user's model that serves, or the baseline: `harx`, `har`, `ewma` or `naive` of the volatility, `random_walk` or `ar` of the bid."""
     version: str | None = None
     """Its version in the registry. A model that is in no registry has a name of another form."""
     is_baseline: bool = False

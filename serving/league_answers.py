@@ -21,14 +21,14 @@ class GateOfEntry(msgspec.Struct, frozen=True):
 
 
 class LeagueRow(msgspec.Struct, frozen=True):
-    """The champion, a baseline or a model of the user. All scores are of the volatility over the longest horizon."""
+    """The champion, a baseline or a user's model. All scores are of the volatility over the longest horizon."""
 
     rank: int | None
     """Place by `ratio`, 1 is best; null with less than an hour of forecasts."""
     name: str
     """Name of the entry's file or of the baseline, or `champion`."""
     kind: Literal["champion", "baseline", "entry"]
-    """Whether it is the champion, a baseline, or a model of the user (`entry`)."""
+    """Whether it is the champion, a baseline, or a user's model (`entry`)."""
     version: str
     """First characters of the SHA-256 of the file of an entry; empty for others."""
     state: Literal["serving", "baseline", "running", "failing", "waiting", "stopped"]
@@ -66,10 +66,10 @@ class League(msgspec.Struct, frozen=True):
     days: int
     """Length of the scored time."""
     rows: list[LeagueRow]
-    """The champion, the baselines and the models of the user."""
+    """The champion, the baselines and the user's models."""
     entries: int
-    """Number of the rows that are models of the user."""
+    """Number of the rows that are user's models."""
     reason: str | None
-    """Why there are no models of the user, or no scores; null if there are both."""
+    """Why there are no user's models, or no scores; null if there are both."""
     simulated: bool
     """True if the market is made up by the simulator."""

@@ -45,7 +45,7 @@ class RefusedModel(msgspec.Struct, frozen=True):
 
 
 class UserModelCard(msgspec.Struct, frozen=True):
-    """The model of the user in a version that serves. It runs in the forecast worker alone, in a process of its own."""
+    """The user's model in a version that serves. It runs in the forecast worker alone, in a process of its own."""
 
     name: str
     """Its name in the league: that of its file."""
@@ -54,8 +54,8 @@ class UserModelCard(msgspec.Struct, frozen=True):
     fit: str
     """The version of its fit, in the registry of the league."""
     stand_in: str
-    """Kind of the compiled model that forecasts what it does not in time: `xgboost`, or the name of a baseline. All other fields of
-    the card describe this stand-in."""
+    """Kind of the compiled model that forecasts whenever the user's model gives no forecast in time: `xgboost`, or the name of a
+    baseline. All other fields of the card describe this stand-in."""
     trained_from: str | None
     """Begin of the training window of its fit; null if it is not known."""
     trained_to: str | None
@@ -70,7 +70,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     registered_name: str
     """Name of the registered model in MLflow, which contains the market."""
     kind: str
-    """`xgboost`, `user` for a model of the user, or the name of a baseline."""
+    """`xgboost`, `user` for a user's model, or the name of a baseline."""
     version: str
     """Its version in the registry. A model that is in no registry has a name of another form."""
     is_baseline: bool
@@ -122,7 +122,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     refused: RefusedModel | None = None
     """The version that was refused in favour of this one; null if none was, or the registry does not answer."""
     user_model: UserModelCard | None = None
-    """The model of the user that serves, if `kind` is `user`; null otherwise."""
+    """The user's model that serves, if `kind` is `user`; null otherwise."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
@@ -171,7 +171,7 @@ class Explanation(msgspec.Struct, frozen=True):
     harx: float
     """What the linear part adds."""
     offset: float
-    """What the model adds by itself so that its forecasts are right on average; for a simpler baseline or a model of the user, its
+    """What the model adds by itself so that its forecasts are right on average; for a simpler baseline or a user's model, its
     difference from HARX."""
     rest: float
     """Sum of the contributions that are not listed."""

@@ -152,5 +152,5 @@ class PastMoment(msgspec.Struct, frozen=True):
     simulated: bool
     """True if the market is made up by the simulator."""
     user_model: str | None = None
-    """The model of the user that forecast the volatility: its name, its file and its fit. Its code is not run, so σ is the stored one,
+    """The user's model that forecast the volatility: its name, its file and its fit. Its code is not run, so σ is the stored one,
     and the explanation and forecasts without inputs are those of its stand-in. Null for all other forecasts."""

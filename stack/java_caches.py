@@ -1,4 +1,4 @@
-"""`python -m stack.java_caches`: makes the caches with which QuestDB and Kafka start in half the time, unless there are any.
+"""`python -m stack.java_caches`: makes those caches that are missing with which QuestDB and Kafka start in half the time.
 
 Java makes such a cache from a run of the program (JEP 483, 514 and 515): it holds the classes as they are after loading and linking,
 and which methods were called often. So each server runs for some seconds here, in a stack of its own that is deleted afterwards.

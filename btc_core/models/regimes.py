@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 REGIMES: tuple[Regime, ...] = ("low", "normal", "high")
 RECENT_HOURS = DEMOTE_HOURS
-"""The outcomes of this time give the terciles and the coverage: a day, so that each regime has about as many outcomes as six
-hours of the market."""
+"""The outcomes of this time give the terciles and the coverage: a day, so that each regime has the outcomes of eight hours."""
 
 Judged = tuple[int, float, bool, bool]
 """The minute of an outcome in ns, the σ that was forecast over the headline horizon, bps, and whether the 90 % intervals contained

@@ -262,7 +262,7 @@ _QUALITY_INPUTS = (
 def _provenance(asset: str) -> tuple[Column, ...]:
     return (
         Column("model_version", "SYMBOL", "", "version in the model registry", (f"model.{asset}.version",)),
-        Column("model_kind", "SYMBOL", "", "xgboost, user (a model of the user), or the baseline that served (harx, har, ewma, naive, random_walk, ar)",
+        Column("model_kind", "SYMBOL", "", "xgboost, user (a user's model), or the baseline that served (harx, har, ewma, naive, random_walk, ar)",
                (f"model.{asset}.kind",)),
         Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
         *_PLACE,
