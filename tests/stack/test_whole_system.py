@@ -20,6 +20,7 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.names import HORIZONS_MIN
 from btc_core.stores.dagster import launch_job, run_status
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.redis_connection import connect
@@ -247,6 +248,9 @@ def test_the_notebooks_of_the_documentation_run_and_the_model_of_one_forecasts(
     }
     columns["ts_event"] = columns["made_at"] = day_ns - NS_PER_MIN * np.arange(90, 0, -1)
     columns["symbol"] = ["BTC/USD"] * 90
+    quantiles = json.dumps([[-1.6, -1.3, -0.7, 0.7, 1.3, 1.6]] * len(HORIZONS_MIN))  # the league reads them, too
+    columns |= dict.fromkeys(("bid_quantiles", "volatility_quantiles"), [quantiles] * 90)
+    columns |= dict.fromkeys(("bid_tails", "volatility_tails"), [None] * 90)
     with QuestDB(settings.questdb) as db:
         write_rows(db, PREDICTION_OUTCOMES, pa.table(columns, schema=arrow_schema(PREDICTION_OUTCOMES)))
     assert btc(system[0], "fault", "skip_trades", "count=5").returncode == 0
