@@ -226,7 +226,7 @@ def unproven(losses: Floats, baselines: dict[str, Floats], shrinkage: float) -> 
     best = _best(baselines)
     ratio, bound = ratio_bound(losses, baselines[best])
     reason = (
-        "no λ above 0 was better than no change beyond doubt on the days that choose it; with λ = "
+        "no share λ of what the trees forecast was certainly better than no change on the days that choose it; with λ = "
         f"{shrinkage:g}, loss {ratio:.4f} of {best}'s (95 % bound {bound:.4f}) on {len(losses)} rows: the baseline serves "
         "until trees are better"
     )

@@ -10,11 +10,11 @@ const MEMBERS = { trees: "trees (XGBoost)", net: "neural net", harx: "HARX" };
 
 const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
-/** The version that the gate refused, why, and how it does on live rows. */
-function inShadow({ version, kind, reason, loss_ratio: ratio, loss_ratio_bound: bound, rows, since }) {
+/** The version that the gate refused, why unless the words `above` say it already, and how it does on live rows. */
+function inShadow({ version, kind, reason, loss_ratio: ratio, loss_ratio_bound: bound, rows, since }, above) {
   const change = (value) => `${number(100 * Math.abs(value - 1), Math.abs(value - 1) < 0.01 ? 2 : 1)} % ${value < 1 ? "lower" : "higher"}`;
   const live = ratio === null ? "Its score on live forecasts follows after an hour." : `On ${number(rows)} live rows since ${moment(seconds(since))} UTC its loss was ${change(ratio)} than the baseline’s (95 %: at most ${change(bound)}).`;
-  return `In shadow, not serving: ${kindName(kind).replace(/^the /, "")} version ${version}. The gate refused it: ${reason}. ${live}`;
+  return `In shadow, not serving: ${kindName(kind).replace(/^the /, "")} version ${version}. The gate refused it${above.startsWith(reason) ? " for the reason above" : `: ${reason}`}. ${live}`;
 }
 
 function about(card) {
@@ -22,7 +22,7 @@ function about(card) {
   const age = duration(Date.now() / 1000 - seconds(card.created_at));
   const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", card.serves_because)];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
-  if (card.refused) parts.push(element("p", "refused", inShadow(card.refused)));
+  if (card.refused) parts.push(element("p", "refused", inShadow(card.refused, card.gate?.reason ?? "")));
   if (card.pretrained) parts.push(element("p", "note", sentence(card.pretrained)));
   if (card.choice) parts.push(element("p", "note", sentence(card.choice)));
   const members = Object.entries(card.members);

@@ -247,6 +247,11 @@ def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api:
     body = api.client.get("/v1/model").json()
     body["volatility"]["refused"] = refused
     body["bid"]["refused"] = refused | {"version": "13", "loss_ratio": 0.9996, "loss_ratio_bound": 1.0004}
+    body["bid"]["gate"] = {
+        "result": "baseline",
+        "reason": f"{refused['reason']}; version 13 keeps them",
+        "took_over_from": None,
+    }
     page.route("**/v1/model?*", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json"))
     open_live(page, api)
     shown = page.locator("#volatility_model .refused")
@@ -256,7 +261,9 @@ def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api:
     expect(shown).to_contain_text("On 240 live rows since ")
     expect(shown).to_contain_text("its loss was 2.0 % higher than the baseline’s (95 %: at most 5.0 % higher).")
     shown = page.locator("#bid_model .refused")
-    expect(shown).to_contain_text("In shadow, not serving: XGBoost version 13. The gate refused it: ")
+    expect(shown).to_contain_text(
+        "In shadow, not serving: XGBoost version 13. The gate refused it for the reason above. On "
+    )
     expect(shown).to_contain_text("its loss was 0.04 % lower than the baseline’s (95 %: at most 0.04 % higher).")
 
 

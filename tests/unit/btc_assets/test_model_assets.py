@@ -213,7 +213,9 @@ def test_losing_trees_of_the_bid_are_kept_and_the_same_random_walk_is_not_promot
     assert refused.manifest.shrinkage == (0.1,) * 5
     rows = np.random.default_rng(1).normal(size=(9, len(MODEL_FEATURES)))
     assert np.any(refused.predict(rows, np.full((9, 5), 8.0)))
-    assert verdict.reason.startswith("no λ above 0 was better than no change beyond doubt on the days that choose it; ")
+    assert verdict.reason.startswith(
+        "no share λ of what the trees forecast was certainly better than no change on the days that choose it; "
+    )
     assert verdict.figures["ratio_to_baseline"] != 1.0, "the trees are judged, and not the random walk"
     assert refused.manifest.scores == champion.manifest.scores
 
