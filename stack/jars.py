@@ -6,21 +6,18 @@ The lock files in `stack/locks` name versions and SHA-256 and no addresses. `pyt
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btc_core.errors import StackError
+from stack.files import one_process_at_a_time
 from stack.java import MIN_JAVA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jgo.env._lockfile import LockedDependency
     from jgo.maven import Artifact, MavenContext
 
@@ -54,21 +51,15 @@ def locked_jars(context: MavenContext, locked: list[LockedDependency]) -> list[P
     present = [artifact.cached_path for artifact, each in artifacts if _matches(artifact.cached_path, each)]
     if len(present) == len(locked):
         return [Path(path) for path in present if path]
-    with _one_download_at_a_time(), ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+    # Another process would take a jar that is half downloaded for a broken one.
+    lock = Path(tempfile.gettempdir()) / f"btc-jars-{os.getuid()}.lock"
+    with one_process_at_a_time(lock), ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         return list(pool.map(lambda pair: _jar(*pair), artifacts))
 
 
 def _artifact(context: MavenContext, locked: LockedDependency) -> Artifact:
     component = context.project(locked.groupId, locked.artifactId).at_version(locked.version)
     return component.artifact(locked.classifier or "", locked.packaging)
-
-
-@contextmanager
-def _one_download_at_a_time() -> Iterator[None]:
-    """Hold a lock of this account: another process would take a jar that is half downloaded for a broken one."""
-    with (Path(tempfile.gettempdir()) / f"btc-jars-{os.getuid()}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _matches(path: Path | None, locked: LockedDependency) -> bool:

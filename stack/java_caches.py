@@ -7,7 +7,6 @@ What does not belong here: where a cache is kept, and the command that uses it (
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError, StackError
 from btc_core.waiting import wait_until
+from stack.files import one_process_at_a_time
 from stack.jars import jars
 from stack.java import class_cache
 from stack.layout import python_path
@@ -67,8 +67,7 @@ def make(name: str) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / "java.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_process_at_a_time(path.parent / "java.lock"):
         if path.exists():  # another process has made it meanwhile
             return
         directory = Path(tempfile.mkdtemp(prefix="btc-java-"))

@@ -264,7 +264,7 @@ def change_verdict(rows: EntryRows, outcomes: Outcomes) -> gate.Verdict | None:
 
 
 def refresh_verdict(rows: EntryRows, outcomes: Outcomes) -> gate.Verdict:
-    """The verdict of the gate of a refresh: the entry, fitted anew each night, against the champion and the baselines, live.
+    """The verdict of the gate of a refresh on the live forecasts of a user's model that is trained again each night.
 
     The champion is an older fit of the same file. The entry passes if it is better than every baseline, and not worse than it.
     """

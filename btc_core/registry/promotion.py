@@ -192,8 +192,9 @@ def promote_refused(settings: Settings, key: ModelKey, version: str, reason: str
 def _version_of_user(settings: Settings, key: ModelKey) -> str:
     """The version of the champion if it is a model of the user, else ""."""
     champion = champion_version(settings, key)
-    is_of_user = champion is not None and mlflow_of(settings).version(key.name, champion).tags.get("kind") == USER
-    return champion if is_of_user and champion is not None else ""
+    if champion is None or mlflow_of(settings).version(key.name, champion).tags.get("kind") != USER:
+        return ""
+    return champion
 
 
 def _held(settings: Settings, key: ModelKey, *, is_baseline: bool) -> str:

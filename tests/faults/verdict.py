@@ -75,7 +75,7 @@ class Verdict(msgspec.Struct, frozen=True):
     silver_different: int
     """Rows that differ from those of a replay of the log in any bit."""
     forecasts_missing: int
-    """Of the rows with a bid from the first forecast on, or of all rows if there is no forecast."""
+    """Rows with a bid that have no forecast. Rows before the first forecast are not counted; without any forecast, all are."""
     newest_in_redis_is_newest: bool
 
     @property
