@@ -24,7 +24,7 @@ from benchmarks.forecast_proofs import BUSY_PER_S
 from benchmarks.pure import BEGIN_NS, book_envelopes, frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import SYMBOL, stack_for_now
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_MS, NS_PER_S, from_ns, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_MS, NS_PER_S, NS_PER_US, from_ns, now_ns
 from btc_core.days.archive_proof import prove_archive
 from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.day_books import books_around
@@ -80,7 +80,8 @@ class MarketClock:
         self.at_ns = 0
 
     def now_ns(self) -> int:
-        """A moment after the newest row was received."""
+        """A moment after the newest row was received, later at each call: a forecast reads what was taken before it was made."""
+        self.at_ns += NS_PER_US
         return self.at_ns
 
     def monotonic_s(self) -> float:

@@ -187,7 +187,7 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
 
     champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
     if isinstance(champion, VolatilityModel):
-        champion = stand_in_of(champion)  # live forecasts judge a model of the user, and no code of the user runs here
+        champion = stand_in_of(champion)  # live forecasts judge a user's model, and no code of the user runs here
     result, rows = training.train(
         key.quantity, history.bars, champion, challenger, live_rows_since, pool, history.stream, history.ticks
     )

@@ -288,7 +288,7 @@ def champion_verdict(outcomes: pd.DataFrame, champion: Model, quantity: Quantity
     """Whether a champion stays, judged by the outcomes of a week, of which there may be none.
 
     A champion of any kind is replaced by a baseline that is better beyond all doubt since a champion of its kind began to
-    serve. Trees and models of the user are replaced at once if the last day of their version was bad.
+    serve. Trees and users' models are replaced at once if the last day of their version was bad.
     """
     if outcomes.empty:
         return gate.Verdict(passed=True, reason="no forecast has an outcome yet")

@@ -75,7 +75,7 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
     )
     if found.user_model:
         screen.say(
-            f"Its volatility was forecast by {found.user_model}, a model of the operator's own, whose code is not run here: σ is the "
+            f"Its volatility was forecast by {found.user_model}, a user's model, whose code is not run here: σ is the "
             "stored one. The effects below are those of its stand-in."
         )
     units = {feature.name: feature.unit for feature in FEATURES}

@@ -68,7 +68,7 @@ def verify(  # noqa: PLR0913 - the options of the command
         bool,
         typer.Option(
             "--run-user-model",
-            help="Run the code of a model of the operator's own that made the forecast, in a process with limits, and compare its σ. "
+            help="Run the code of a user's model that made the forecast, in a process with limits, and compare its σ. "
             "Use it only if you trust that code.",
         ),
     ] = False,
@@ -125,7 +125,7 @@ def _verify_evidence(evidence: Evidence, export: Path | None, *, run_user_model:
 
 @contextmanager
 def _user_models(*, run: bool) -> Iterator[UserModelRun | None]:
-    """What runs models of the user, None if none shall run."""
+    """What runs users' models, None if none shall run."""
     if not run:
         yield None
         return
@@ -150,7 +150,7 @@ def _judge(evidence: Evidence, *, run_user_model: bool) -> None:
         )
     elif taken:
         typer.echo(
-            f"All but σ of the operator's own model is proven ({took}). Compare the root of its day or hour with one that was published."
+            f"All but σ of the user's model is proven ({took}). Compare the root of its day or hour with one that was published."
         )
     else:
         typer.echo(f"The forecast is proven ({took}). Compare the root of its day or hour with one that was published.")

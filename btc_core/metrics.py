@@ -218,7 +218,7 @@ USER_FEATURE_FAILURES = Counter(
 )
 USER_MODEL_ROWS = Counter(
     "btc_user_model_rows",
-    "Rows of a market in which a model of the user is the champion, by what forecast them: `user`, or its stand-in because the model "
+    "Rows of a market in which a user's model is the champion, by what forecast them: `user`, or its stand-in because the model "
     "was `slow`, `failing`, or `starting`.",
     ["symbol", "by"],
 )

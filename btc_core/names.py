@@ -182,7 +182,7 @@ VolatilityBaseline = Literal["harx", "har", "ewma", "naive"]
 BidBaseline = Literal["random_walk", "ar"]
 Baseline = VolatilityBaseline | BidBaseline
 ModelKind = Literal["xgboost", "user"] | Baseline
-"""What makes a forecast: trees and a net, a model of the user, or a baseline."""
+"""What makes a forecast: trees and a net, a user's model, or a baseline."""
 USER: ModelKind = "user"
 BASELINES: dict[Quantity, tuple[Baseline, ...]] = {
     VOLATILITY: get_args(VolatilityBaseline),

@@ -272,13 +272,18 @@ def _subscription_down(facts: Facts) -> Found | None:
     )
 
 
-def _at_floor(facts: Facts) -> Found | None:
-    made: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for each in facts.metrics.growth("btc_forecasts_total", KEPT_S):
-        made[each.labels["symbol"]][each.labels["at_floor"] == "yes"] += each.value
-    found = {symbol: floor / (floor + above) for symbol, (above, floor) in made.items() if floor + above > 0}
-    return {symbol: f"{100 * share:.0f} % of the forecasts of {symbol} are at their floor" for symbol, share in found.items()
-            if share > 0.5} if found else None  # fmt: skip
+def _mostly(metric: str, template: str, **only: str) -> Callable[[Facts], Found | None]:
+    """More than half of what a counter counted for a market lately has matching labels."""
+
+    def check(facts: Facts) -> Found | None:
+        counted: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for each in facts.metrics.growth(metric, KEPT_S):
+            counted[each.labels["symbol"]][_matches(each, only)] += each.value
+        shares = {symbol: bad / (bad + good) for symbol, (good, bad) in counted.items() if bad + good > 0}
+        return {symbol: template.format(symbol=symbol, value=f"{100 * share:.0f} %") for symbol, share in shares.items()
+                if share > 0.5} if shares else None  # fmt: skip
+
+    return check
 
 
 def _coverage(name: str) -> Callable[[Facts], Found | None]:
@@ -339,8 +344,9 @@ RULES = (
     Rule("CheckpointFailed", "pipeline", 0, _grew("btc_checkpoint_failures_total", 600, 2, "{worker} could not write {value} checkpoints")),
     Rule("ModelStale", "models", 300, _older("btc_model_created_timestamp_seconds", 172_800, "{model} of {symbol} is {value} s old", kind="(?!random_walk$).*")),
     Rule("MarketWithoutModel", "models", 7_200, _grew("btc_rows_without_model_total", 900, 0, "{symbol} has too few bars for a model")),
-    Rule("ForecastAtFloor", "forecasts", 2_700, _at_floor),
+    Rule("ForecastAtFloor", "forecasts", 2_700, _mostly("btc_forecasts_total", "{value} of the forecasts of {symbol} are at their floor", at_floor="yes")),
     Rule("LeagueEntryFailing", "models", 900, _above("btc_league_entry_failing", 0, "the model {entry} of the league fails")),
+    Rule("StandInServes", "models", 600, _mostly("btc_user_model_rows_total", "a stand-in made {value} of the forecasts of {symbol}", by="(?!user$).*")),
     Rule("DeadLetters", "feed", 0, _grew("btc_dead_letters_total", 300, 0, "{value} dead letters of {worker}: {reason}")),
     Rule("BookMismatch", "feed", 0, _grew("btc_book_mismatches_total", 300, 0, "{value} order books of {symbol} did not match")),
     Rule("BookUnverified", "feed", 60, _above("btc_book_unverified", 0, "the order book of {symbol} does not match its checksums")),

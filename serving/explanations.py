@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NO_TREES = "a baseline serves; it is a formula and has no trees to explain"
 NO_COLUMNS = "a baseline serves until the forecast worker knows the last day of minute bars"
-OF_USER = "a model of the user serves, and only its own code knows how it forecasts"
+OF_USER = "a user's model serves, and only its own code knows how it forecasts"
 NET = "net"
 """The name under which the net's correction of HARX is listed as a whole, among the inputs of the trees."""
 _WORDS = (
@@ -85,7 +85,7 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
 
 
 def _of_user(deps: Deps, row: ForecastRow) -> Explanation:
-    """The newest forecast if a model of the user made it: HARX, and the difference from it."""
+    """The newest forecast if a user's model made it: HARX, and the difference from it."""
     served, harx = (2.0 * math.log(path[-1] / 1e4) for path in (row.sigma_path_bps, row.baseline_sigma_path_bps))
     return Explanation(
         symbol=row.symbol,

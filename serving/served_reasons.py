@@ -60,8 +60,8 @@ def forecast_reason(deps: Deps, forecast: MarketForecast, quantity: Quantity) ->
 
 
 def user_reason(name: str, version: str, kind_of_newest: str, gate: GateDecision | None) -> str:
-    """Why a model of the user serves, and what its stand-in does; `kind_of_newest` made the newest forecast, if that is known."""
-    whose = f"“{name}”, a model of the user, serves"
+    """Why a user's model serves, and what its stand-in does; `kind_of_newest` made the newest forecast, if that is known."""
+    whose = f"“{name}”, a user's model, serves"
     if gate is None:
         reason = f"{whose}. The model registry has not said yet why."
     else:
@@ -117,8 +117,8 @@ def _change(scores: Mapping[str, float]) -> str | None:
 def _stand_in(name: str, kind: str, *, of_api: bool) -> str:
     stand_in = NAMES.get(kind, _TREES)
     if of_api:
-        return f"{stand_in}, its stand-in, makes this forecast, because only the forecast worker runs “{name}”, the model of the user."
-    return f"{stand_in}, its stand-in, made the newest forecast, because “{name}”, the model of the user, gave none in time."
+        return f"{stand_in}, its stand-in, makes this forecast, because only the forecast worker runs “{name}”, the user's model."
+    return f"{stand_in}, its stand-in, made the newest forecast, because “{name}”, the user's model, gave none in time."
 
 
 def _user_model(deps: Deps, symbol: str, made_by: ModelInfo) -> str:

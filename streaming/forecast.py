@@ -87,7 +87,7 @@ class ForecastHandler:
         self._encoder = msgspec.msgpack.Encoder()
         self._published = PublishedForecasts(settings.kafka, clock)
         self.user_models = UserModels(settings, clock)
-        """The models of the user that serve."""
+        """The user's models that serve."""
         self._forecaster = Forecaster(
             self._models,
             self._new_tracker,

@@ -41,7 +41,7 @@ _MID_COLUMN = FEATURE_NAMES.index("mid")
 
 
 def no_user_sigma(*_: object) -> None:
-    """What a forecaster without models of the user is given."""
+    """What a forecaster without users' models is given."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -105,7 +105,7 @@ class Forecaster:
 
     `models_of` returns the models of a symbol, `new_tracker` its tracker at the first row, and `new_minutes` its minutes up
     to a time in ns; they may raise `ServiceError`, and then the batch has had no effect. `published` returns the forecast that was already published of a
-    row. `clock` stamps the forecasts. `user_sigma` asks the models of the user that serve.
+    row. `clock` stamps the forecasts. `user_sigma` asks the user's models that serve.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - whom it asks
@@ -181,7 +181,7 @@ class Forecaster:
         return results
 
     def _asked_sigma(self, part: Part) -> Floats | None:
-        """σ of the rows by the model of the user that serves; None if none does."""
+        """σ of the rows by the user's model that serves; None if none does."""
         return self._user_sigma(part.rows, part.models[1], part.values, part.columns)
 
     def _parts(self, rows: Sequence[FeatureMessage]) -> list[Part]:

@@ -30,7 +30,7 @@ class ServedModels:
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
         self._digests: WeakKeyDictionary[BidModel | VolatilityModel, str] = WeakKeyDictionary()
-        """By model, as long as it is in use: one with a model of the user may hold many megabytes."""
+        """By model, as long as it is in use: one with a user's model may hold many megabytes."""
         self._missing: dict[str, dict[str, bytes]] = {}
 
     def digest(self, model: BidModel | VolatilityModel) -> str:

@@ -1,4 +1,4 @@
-"""Asks models of the user that serve, each in a process of its own, and waits for none of them longer than its budget.
+"""Asks users' models that serve, each in a process of its own, and waits for none of them longer than its budget.
 
 Rows that a model does not forecast in time stay NaN, and its stand-in in the same bundle forecasts them. A process that crashes, breaks
 its contract, reaches its memory limit or does not answer at all is started again after a pause that doubles each time.
@@ -187,7 +187,7 @@ class ServedUserModel:
 
 
 class UserModels:
-    """The models of the user that serve, by market."""
+    """The user's models that serve, by market."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._limits = settings.league
@@ -198,7 +198,7 @@ class UserModels:
     def sigma_bps(
         self, rows: Sequence[FeatureMessage], model: VolatilityModel, values: Floats, columns: Singles
     ) -> Floats | None:
-        """σ of rows of one market by the model of the user in a bundle, as `ServedUserModel.sigma_bps`; None if the bundle has none.
+        """σ of rows of one market by the user's model in a bundle, as `ServedUserModel.sigma_bps`; None if the bundle has none.
 
         `values` are (n, all features) and `columns` (n, COLUMNS). The process of a model that is new is started, and that of the one before is ended.
         """

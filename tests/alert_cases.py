@@ -61,6 +61,10 @@ FAULTS: dict[str, dict[str, str]] = {
         'btc_forecasts_total{symbol="BTC/USD",at_floor="no"}': "0+1x260",
     },
     "LeagueEntryFailing": {'btc_league_entry_failing{entry="mine"}': "1x60"},
+    "StandInServes": {
+        'btc_user_model_rows_total{symbol="BTC/USD",by="user"}': "0+1x60",
+        'btc_user_model_rows_total{symbol="BTC/USD",by="failing"}': "0+2x60",
+    },
     "DeadLetters": {'btc_dead_letters_total{worker="bronze",reason="bad"}': "_x45 1x15"},
     "BookMismatch": {'btc_book_mismatches_total{symbol="BTC/USD"}': "_x45 1x15"},
     "BookUnverified": {'btc_book_unverified{symbol="BTC/USD"}': "1x60"},

@@ -1,4 +1,4 @@
-"""Models of a user for tests: a file whose σ follows from one input, and the bundle in which it serves."""
+"""Users' models for tests: a file whose σ follows from one input, and the bundle in which it serves."""
 
 from __future__ import annotations
 

@@ -161,11 +161,11 @@ class DayForecasts:
     ) -> None:
         """`hours_ns` are the begins of the closed hours of the day, ascending and at least one.
 
-        `run` runs models of the user; without it, the σ of such a model is taken as it is stored.
+        `run` runs users' models; without it, the σ of such a model is taken as it is stored.
         """
         self._run = run
         self.of_user = 0
-        """Forecasts whose σ a model of the user made."""
+        """Forecasts whose σ a user's model made."""
         begin_ns, end_ns = hours_ns[0] - HOUR_NS, hours_ns[-1] + HOUR_NS
         self._store = store
         self._states = read_states(history, symbol, begin_ns, end_ns + AHEAD_NS)
@@ -221,7 +221,7 @@ class DayForecasts:
         try:
             sigma = self._user_sigma(ids, values, columns, stored, models[1])
         except EntryFailed as error:
-            self._unknown[f"the model of the user fails: {error}"] += len(ids)
+            self._unknown[f"the user's model fails: {error}"] += len(ids)
             return
         made = forecasts_of(ids, FEATURE_VERSION, values, columns, models, state, 0, sigma)
         if len(made) < len(ids):
@@ -250,7 +250,7 @@ class DayForecasts:
     def _user_sigma(
         self, ids: list[FoldedEvent], values: Any, columns: Any, stored: Forecasts, model: VolatilityModel
     ) -> Any:
-        """σ of the rows that a model of the user forecast, (n, horizons), stored or computed again."""
+        """σ of the rows that a user's model forecast, (n, horizons), stored or computed again."""
         sigma = stored_sigma(stored.volatilities, model)
         own = int(np.isfinite(sigma).all(axis=1).sum())
         self.of_user += own
@@ -292,7 +292,7 @@ class DayForecasts:
                 f"by {self._largest:.1g} of themselves at most, as on another processor ({self._column})."
             )
         if self.of_user:
-            of_user = f" The σ of {self.of_user} comes from a model of the operator's own, "
+            of_user = f" The σ of {self.of_user} comes from a user's model, "
             text += of_user + (
                 f"whose code was not run: it is taken as it is stored ({FLAG} runs it)."
                 if self._run is None

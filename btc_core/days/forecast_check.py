@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 USER_MODEL = "user_model"
-"""The name of the step of a model of the user; it is open if its code was not run."""
+"""The name of the step of a user's model; it is open if its code was not run."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class Check:
     """Verifies the evidence of a forecast. `steps` yields each step when it is done; the first that does not fit ends it."""
 
     def __init__(self, evidence: Evidence, run: UserModelRun | None = None) -> None:
-        """`run` runs a model of the user that made the forecast; without it, σ of such a model is taken as it is stored."""
+        """`run` runs a user's model that made the forecast; without it, σ of such a model is taken as it is stored."""
         self._evidence = evidence
         self._run = run
         self._proof = evidence.proof
@@ -306,11 +306,11 @@ class Check:
         )
 
     def _user_model(self, rows: ReplayedRows, columns: Any, sigma: Any, models: Models) -> Step:
-        """σ of a model of the user: computed again if somebody wants its code to run, and otherwise taken as it is stored."""
+        """σ of a user's model: computed again if somebody wants its code to run, and otherwise taken as it is stored."""
         model = models[1]
         if self._run is None:
             text = (
-                f"Its volatility was forecast by {described(model)}, a model of the operator's own. Its code was not run, so this last step "
+                f"Its volatility was forecast by {described(model)}, a user's model. Its code was not run, so this last step "
                 "was not computed again: σ is taken as it is stored, and the next line computes everything else again from it. "
                 f"{FLAG} runs the code in a process with limits and compares σ; use it only if you trust the operator's code."
             )
@@ -319,7 +319,7 @@ class Check:
         try:
             again = self._run.sigma_bps(model, rows.values[-1:], columns, event_ns, sigma)
         except BtcError as error:
-            return Step(USER_MODEL, False, f"The model of the operator cannot be run: {error}")
+            return Step(USER_MODEL, False, f"The user's model cannot be run: {error}")
         gap = float(np.max(np.abs(again - sigma) / sigma))
         if gap > OTHER_PROCESSOR:
             text = f"Run again, {described(model)} gives a σ that differs by {gap:.3g} of itself from the stored one."

@@ -43,7 +43,7 @@ ROWS_NS = 3 * NS_PER_MIN
 
 
 def version_label(model: VolatilityModel | BidModel, version: str) -> str:
-    """What a forecast of another version is called; of one with a model of the user, only the stand-in forecasts here."""
+    """What a forecast of another version is called; of one with a user's model, only the stand-in forecasts here."""
     whose = "stand-in of " if model.manifest.user_entry is not None else ""
     return f"{whose}volatility model {version}"
 
@@ -64,7 +64,7 @@ class PastForecast(msgspec.Struct, frozen=True):
     models: Models
     state: TrackedState
     user_model: str = ""
-    """The model of the user that made it, whose σ is the stored one; empty if none did. Its stand-in answers all other questions."""
+    """The user's model that made it, whose σ is the stored one; empty if none did. Its stand-in answers all other questions."""
 
     def with_model(self, model: VolatilityModel | BidModel) -> ForecastRow:
         """What the forecast would have been with another model of its quantity."""

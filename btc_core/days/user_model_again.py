@@ -32,7 +32,7 @@ FLAG = "--run-user-model"
 
 
 def stored_sigma(volatilities: pa.Table, model: VolatilityModel) -> Floats:
-    """σ in bps of rows of `gold_volatility_prediction`, (n, horizons), that the model of the user in a bundle made.
+    """σ in bps of rows of `gold_volatility_prediction`, (n, horizons), that the user's model in a bundle made.
 
     It is NaN in all others, and in all rows if the bundle has none: a row alone cannot say that no code can compute it.
     """
@@ -45,13 +45,13 @@ def stored_sigma(volatilities: pa.Table, model: VolatilityModel) -> Floats:
 
 
 def described(model: VolatilityModel) -> str:
-    """Which model of the user a bundle has, for people."""
+    """Which user's model a bundle has, for people."""
     entry = model.manifest.user_entry
     return "" if entry is None else f"{entry.name} (file {entry.file_version}, fit {entry.model_version})"
 
 
 class UserModelRun:
-    """Runs models of the user to compute their σ again. Use it in a `with`; its processes end with it."""
+    """Runs users' models to compute their σ again. Use it in a `with`; its processes end with it."""
 
     def __init__(self, limits: LeagueSettings) -> None:
         self._limits = limits

@@ -93,7 +93,7 @@ def _renewed(settings: Settings, key: ModelKey) -> Renewal:
     champion = _champion(settings, key)
     served = champion.manifest.user_entry
     if served is None:
-        raise InvalidInput("no model of the user serves")
+        raise InvalidInput("no user's model serves")
     version = bundles.newest_version(settings, served.name, key.symbol)
     if version is None or version == served.model_version:
         raise InvalidInput(f"{served.name} has no newer fit")
@@ -116,10 +116,10 @@ def _champion(settings: Settings, key: ModelKey) -> VolatilityModel:
     try:
         champion = load_champion(settings, key)
     except NotReady as error:
-        msg = f"a model of the user serves with the champion as its stand-in, and {key.symbol} has none: {error}"
+        msg = f"a user's model serves with the champion as its stand-in, and {key.symbol} has none: {error}"
         raise InvalidInput(msg) from error
     if not isinstance(champion, VolatilityModel) or champion.manifest.volatility_target != MINUTES:
-        msg = f"the champion of {key.symbol} forecasts the volatility of ticks, and models of the user that of minutes"
+        msg = f"the champion of {key.symbol} forecasts the volatility of ticks, and users' models that of minutes"
         raise InvalidInput(msg)
     return champion
 

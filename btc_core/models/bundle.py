@@ -6,7 +6,7 @@ harx.json        the log-HARX baseline (volatility only)
 baselines.json   HAR, EWMA and the last five minutes (volatility), the autoregression (bid), fitted on the same window;
                  a bundle of kind har, ewma, naive or ar forecasts with it
 NAME.ubj         XGBoost's own format (kind xgboost only): `trees` (volatility), `horizon_N` (bid)
-entry.py         the file of a model of the user, and model.pkl its pickle (`user_model`); neither is read here
+entry.py         the file of a user's model, and model.pkl its pickle (`user_model`); neither is read here
 net.npz          the net beside the trees (volatility of kind xgboost only); plain arrays, never pickles
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
 ```
@@ -89,7 +89,7 @@ class VolatilityModel:
         self.files: dict[str, bytes] | None = None
         """The files that it was loaded from; see `bundle_files`."""
         self.user_files: dict[str, bytes] = {}
-        """`USER_FILES` of a bundle with a model of the user, which are never read here; otherwise empty."""
+        """`USER_FILES` of a bundle with a user's model, which are never read here; otherwise empty."""
         self._forest = Forest(boosters) if boosters else None
         self._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))
 

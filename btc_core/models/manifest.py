@@ -32,7 +32,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UserEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The model of the user that a bundle serves; its file and its pickle are files of the bundle."""
+    """The user's model that a bundle serves; its file and its pickle are files of the bundle."""
 
     name: str
     """Its name in the league."""
@@ -110,16 +110,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, str] = {}
     """SHA-256 of the other files, by name."""
     user: UserEntry | msgspec.UnsetType = msgspec.UNSET
-    """The model of the user that serves, with all else as its stand-in; not set in other bundles, whose text has no such field."""
+    """The user's model that serves, with all else as its stand-in; not set in other bundles, whose text has no such field."""
 
     @property
     def served_kind(self) -> ModelKind:
-        """What forecasts: `user` if the bundle has a model of the user, otherwise `kind`."""
+        """What forecasts: `user` if the bundle has a user's model, otherwise `kind`."""
         return self.kind if self.user is msgspec.UNSET else USER
 
     @property
     def user_entry(self) -> UserEntry | None:
-        """The model of the user; None in other bundles."""
+        """The user's model; None in other bundles."""
         return None if self.user is msgspec.UNSET else self.user
 
     @property

@@ -147,7 +147,7 @@ def qualities(  # noqa: PLR0913 - everything that the quality depends on
     `values` (n, all features), `clocks_ns` and `bars_end_ns` have one entry for each row. `are_of_model` has the places with a
     forecast: true if the model forecast the volatility, and false if HARX did for want of minute bars. `sigma_bps` is the
     forecast over the headline horizon, which says in which regime of the volatility the `coverage` is looked up. `stand_ins` has
-    the places that the stand-in of a model of the user forecast, because that model gave nothing in time.
+    the places that the stand-in of a user's model forecast, because that model gave nothing in time.
     """
     outside = limits.outside(values)
     return {

@@ -1,4 +1,4 @@
-"""Volatility models whose forecasts a model of the user makes, with the compiled champion that it replaced as its stand-in.
+"""Volatility models whose forecasts a user's model makes, with the compiled champion that it replaced as its stand-in.
 
 Such a bundle is the stand-in's, with the file and the pickle of the user's model beside it, and `user` in its manifest. Nothing
 here runs the user's code or loads its pickle: `VolatilityModel` forecasts as the stand-in, and whoever has σ of the user's model
@@ -32,7 +32,7 @@ MAX_BYTES = 50_000_000
 
 
 def with_user(stand_in: VolatilityModel, entry: UserEntry, source: bytes, pickled: bytes) -> VolatilityModel:
-    """A model of the user with a compiled model as its stand-in; `source` is its file, and `pickled` its fit."""
+    """A user's model with a compiled model as its stand-in; `source` is its file, and `pickled` its fit."""
     created_ns = now_ns()
     manifest = msgspec.structs.replace(
         stand_in.manifest, user=entry, version=build_id(USER, created_ns), created_ns=created_ns
@@ -43,7 +43,7 @@ def with_user(stand_in: VolatilityModel, entry: UserEntry, source: bytes, pickle
 
 
 def stand_in_of(model: VolatilityModel) -> VolatilityModel:
-    """The compiled model in a bundle with a model of the user, with the version of that bundle; any other model is itself."""
+    """The compiled model in a bundle with a user's model, with the version of that bundle; any other model is itself."""
     if model.manifest.user_entry is None:
         return model
     stand_in = model.with_manifest(msgspec.structs.replace(model.manifest, user=msgspec.UNSET))
@@ -52,12 +52,12 @@ def stand_in_of(model: VolatilityModel) -> VolatilityModel:
 
 
 def user_inputs(matrix: Floats, columns: Singles) -> Floats:
-    """What a model of the user reads of rows, (n, inputs): the features of the models, then the columns of closed minutes."""
+    """What a user's model reads of rows, (n, inputs): the features of the models, then the columns of closed minutes."""
     return np.hstack([matrix, columns], dtype=np.float64)
 
 
 def no_sigma(rows: int) -> Floats:
-    """σ of rows that no model of the user has forecast, (n, horizons): NaN."""
+    """σ of rows that no user's model has forecast, (n, horizons): NaN."""
     return np.full((rows, len(HORIZONS_MIN)), np.nan)
 
 

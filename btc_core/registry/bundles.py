@@ -240,7 +240,7 @@ def _fit_tag(manifest: Manifest) -> str:
 
 
 def _user_tag(manifest: Manifest) -> str:
-    """Which model of the user the version serves, and its stand-in; empty for other versions."""
+    """Which user's model the version serves, and its stand-in; empty for other versions."""
     entry = manifest.user_entry
     if entry is None:
         return ""

@@ -151,14 +151,14 @@ def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
     """Make the challenger champion if it passed its gate, for the reason that the gate gave; returns None if it did not.
 
     Trees wait for `gate.REST_HOURS` after a demotion, and a baseline after trees won in shadow, so that a market does not go to
-    and fro between them. While a model of the user serves, a challenger waits: it was compared with the stand-in of that model,
+    and fro between them. While a user's model serves, a challenger waits: it was compared with the stand-in of that model,
     not with the model.
     """
     for each in versions(settings, key):
         if CHALLENGER in each.aliases and each.gate_result in MAY_SERVE:
             of_user = _version_of_user(settings, key)
             held = (
-                f"version {of_user}, a model of the user, serves; this version becomes its stand-in with its next fit"
+                f"version {of_user}, a user's model, serves; this version becomes its stand-in with its next fit"
                 if of_user
                 else _held(settings, key, is_baseline=each.kind in BASELINE_KINDS)
             )
@@ -169,14 +169,14 @@ def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
 
 
 def promote_refused(settings: Settings, key: ModelKey, version: str, reason: str) -> Promotion:
-    """Make a version that won in shadow champion, unless trees have to wait or a model of the user serves.
+    """Make a version that won in shadow champion, unless trees have to wait or a user's model serves.
 
     The live `reason` joins that of its training.
     """
     reason = f"{WON_IN_SHADOW}{reason}"
     of_user = _version_of_user(settings, key)
     held = (
-        f"version {of_user}, a model of the user, serves, and this version was compared with its stand-in"
+        f"version {of_user}, a user's model, serves, and this version was compared with its stand-in"
         if of_user
         else _held(settings, key, is_baseline=False)
     )
@@ -190,7 +190,7 @@ def promote_refused(settings: Settings, key: ModelKey, version: str, reason: str
 
 
 def _version_of_user(settings: Settings, key: ModelKey) -> str:
-    """The version of the champion if it is a model of the user, else ""."""
+    """The version of the champion if it is a user's model, else ""."""
     champion = champion_version(settings, key)
     if champion is None or mlflow_of(settings).version(key.name, champion).tags.get("kind") != USER:
         return ""

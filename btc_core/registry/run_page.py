@@ -86,7 +86,7 @@ def note(key: ModelKey, manifest: Manifest, verdict: Verdict) -> str:
     entry = manifest.user_entry
     if entry is not None:
         what = (
-            f"The {key.quantity} of {key.symbol}, by {entry.name}, a model of the user (fit {entry.model_version}), with {manifest.kind} "
+            f"The {key.quantity} of {key.symbol}, by {entry.name}, a user's model (fit {entry.model_version}), with {manifest.kind} "
             "as its stand-in."
         )
     if manifest.train_rows:

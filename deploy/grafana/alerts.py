@@ -115,6 +115,10 @@ ALERTS = (
           "Most volatility forecasts of {{ $labels.symbol }} are at their floor. Either the market stands still or its model is of another scale."),
     Alert("LeagueEntryFailing", "btc_league_entry_failing == 1", "15m",
           "The model {{ $labels.entry }} of the league has failed for 15 minutes. `btc models` shows the reason."),
+    Alert("StandInServes",
+          'sum by (symbol) (increase(btc_user_model_rows_total{by!="user"}[5m])) '
+          "> 0.5 * sum by (symbol) (increase(btc_user_model_rows_total[5m]))", "10m",
+          "For ten minutes, a stand-in has made most forecasts of {{ $labels.symbol }}, because the user's model that serves there is too slow or fails."),
     Alert("DeadLetters", _counted("btc_dead_letters_total", "5m", by="reason"), "0s",
           "There are {{ $value }} new dead letters with the reason {{ $labels.reason }}. `btc deadletters` lists them."),
     Alert("BookMismatch", _counted("btc_book_mismatches_total", "5m"), "0s",

@@ -181,14 +181,14 @@ FORECASTS = (
         "Serving models", "none", "Volatility models that made the forecasts of the selected time range, the newest last.",
         ("SELECT model_kind AS volatility_model, model_version AS version, count() AS forecasts, max(made_at) AS last_made "
          "FROM gold_volatility_prediction WHERE $__timeFilter(ts_event) AND symbol = '$symbol' ORDER BY last_made",),
-        kind="table", alerts=("ModelStale", "MarketWithoutModel", "ModelDemoted"), see=("Model age",),
+        kind="table", alerts=("ModelStale", "MarketWithoutModel", "ModelDemoted", "StandInServes"), see=("Model age",),
     ),
     Panel(
         "League of the user's models", "none",
-        f"The champion, the baselines and the models of the user over {_IN_WORDS}, the best first, ranked as `/v1/league` ranks them: "
+        f"The champion, the baselines and the user's models over {_IN_WORDS}, the best first, ranked as `/v1/league` ranks them: "
         "loss (QLIKE) beside that of the champion at the same closes, the "
         f"Diebold–Mariano t of the difference over closes {_H} minutes apart (below −1.64 is better at the 5 % level), CRPS, the share of "
-        "outcomes inside the 90 % interval, and the time of a forecast (median and 99 %), which only models of the user have. None of these serves. Less than an hour of forecasts "
+        "outcomes inside the 90 % interval, and the time of a forecast (median and 99 %), which only users' models have. Less than an hour of forecasts "
         "has no rank.",
         (queries.LEAGUE,),
         kind="table", width=24,

@@ -38,7 +38,7 @@ const rowOf = (row) =>
     row.predict_p50_ms === null ? "–" : `${short(row.predict_p50_ms)} ms`, number(row.rows), gateOf(row),
   ], row.kind);
 
-/** Show an answer of /v1/league. Without a model of the user there is no table; that is no reason to ask more often. */
+/** Show an answer of /v1/league. Without a user's model there is no table; that is no reason to ask more often. */
 export function showLeague(answer) {
   $("league_body").hidden = !answer.entries;
   $("league_rows").replaceChildren(...(answer.entries ? answer.rows.map(rowOf) : []));

@@ -20,6 +20,7 @@ from btc_core.errors import BtcError
 from exchange_simulator.faults.catalogue import CATALOGUE
 from stack.ports import free_ports
 from stack.runtime import Stack
+from tests.faults import user_model
 from tests.faults.chaos import Chaos
 from tests.faults.component_faults import COMPONENTS, DEV_MODE, SERVERS
 from tests.faults.outcomes import outcomes
@@ -44,12 +45,13 @@ EVERY_S = 4.5
 
 
 def system(directory: Path, rate: float = RATE, markets: tuple[str, ...] = MARKETS, leader: str = LEADER) -> Stack:
-    """A new stack with the simulator, the workers and the servers they need; an empty `leader` is none."""
+    """A new stack with the simulator, the workers, the servers they need, and a user's model that serves; an empty `leader` is none."""
     os.environ.update(DEV_MODE)
     stack = Stack(directory)
     stack.create("sim", free_ports(), ("--rate", str(rate), "--ledger-mb", "0"), markets)
     with stack.layout.env_file.open("a") as file:
         file.write(f"BTC_LEADER={leader}\n")
+    user_model.install(stack.settings)
     stack.up(only=COMPONENTS)
     return stack
 

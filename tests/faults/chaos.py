@@ -19,7 +19,7 @@ from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import topic_state
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator.market.clock import MAX_SKEW_NS
-from tests.faults import component_faults
+from tests.faults import component_faults, user_model
 from tests.faults.component_faults import COMPONENTS, WORKERS, ComponentFault
 from tests.faults.plan import label, moments
 
@@ -136,7 +136,7 @@ class Chaos:
         if not isinstance(fault, ComponentFault):
             self._count(fault, self._ask_exchange(fault))
             return []
-        pid = self._pid(fault.component)
+        pid = component_faults.pid_of(self._stack, fault.component)
         if fault.component in self._down or not pid:
             self._count(fault, "the component was down already")
             return []
@@ -172,9 +172,6 @@ class Chaos:
         finally:
             self._down.discard(fault.component)
 
-    def _pid(self, name: str) -> int:
-        return next(each.pid for each in self._stack.status((name,)))
-
     def _watch_memory(self) -> None:
         processes: dict[int, psutil.Process] = {}
         while not self._finished.wait(1.0):
@@ -194,6 +191,7 @@ class Chaos:
         self._wait(self._connected, "new trades of every market reach their table again")
         self._wait(lambda: "late_trade" not in self._active_faults(), "every withheld trade has been sent")
         self._wait(lambda: not self._open_gaps(), "no gap is open")
+        self._wait(lambda: user_model.forecasts(self._stack.settings), "the user's model makes the forecasts")
         say("stopping ingest")
         self._stack.stop_component("ingest")
         self._wait(self._caught_up, "every message of the log is handled")

@@ -1,5 +1,5 @@
-"""Faults of running components: one is killed, hangs, refuses its password or is full, a table of QuestDB is suspended, or a worker
-waits for its partitions.
+"""Faults of running components: one is killed, hangs, refuses its password or is full, a table of QuestDB is suspended, a worker
+waits for its partitions, or the process of a user's model is killed or hangs.
 
 What does not belong here: when they happen (`plan`), or waiting for the recovery (`chaos`).
 """
@@ -21,6 +21,7 @@ from btc_core.stores.kafka import consumer
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import STORED
 from stack.servers.valkey import MAX_MEMORY_MB
+from tests.faults import user_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 SERVERS = ("questdb", "kafka", "valkey")
 COMPONENTS = (*WORKERS, *SERVERS)
+FALLIBLE = (*COMPONENTS, user_model.COMPONENT)
+"""What is killed and hangs."""
 DEV_MODE = {"QDB_DEV_MODE_ENABLED": "true"}
 """The environment in which QuestDB lets a table be suspended by hand."""
 KILLED, HANGS, HANGS_LONG = "is killed", "hangs", "hangs past the session timeout"
@@ -63,7 +66,7 @@ class ComponentFault(msgspec.Struct, frozen=True):
 
 def labels() -> tuple[str, ...]:
     """The labels of all faults that `sequence` can draw."""
-    every = [f"{name} {kind}" for kind in (KILLED, HANGS) for name in COMPONENTS]
+    every = [f"{name} {kind}" for kind in (KILLED, HANGS) for name in FALLIBLE]
     return (
         *every,
         f"kafka {HANGS_LONG}",
@@ -77,9 +80,9 @@ def labels() -> tuple[str, ...]:
 def sequence(draws: np.random.Generator) -> Iterator[ComponentFault]:
     """Endless faults; each comes once before any comes again, with Kafka's hang either short or long."""
     while True:
-        seconds = draws.uniform(*HANGS_S, size=len(COMPONENTS) + 3).round(1).tolist()
-        faults = [ComponentFault(KILLED, name) for name in COMPONENTS]
-        faults += [ComponentFault(HANGS, name, seconds.pop()) for name in COMPONENTS if name != "kafka"]
+        seconds = draws.uniform(*HANGS_S, size=len(FALLIBLE) + 3).round(1).tolist()
+        faults = [ComponentFault(KILLED, name) for name in FALLIBLE]
+        faults += [ComponentFault(HANGS, name, seconds.pop()) for name in FALLIBLE if name != "kafka"]
         is_long = draws.random() < LONG_SHARE
         faults.append(
             ComponentFault(HANGS_LONG, "kafka", HANGS_LONG_S)
@@ -111,8 +114,18 @@ def inject(stack: Stack, fault: ComponentFault, process: psutil.Process) -> None
             process.resume()
 
 
+def pid_of(stack: Stack, component: str) -> int:
+    """The process of a component, 0 while there is none."""
+    if component == user_model.COMPONENT:
+        return user_model.pid(stack)
+    (now,) = stack.status((component,))
+    return now.pid
+
+
 def is_over(stack: Stack, fault: ComponentFault, old_pid: int) -> bool:
     """Whether the component is healthy again, in another process if it was killed, and with no table of it suspended."""
+    if fault.component == user_model.COMPONENT:
+        return user_model.pid(stack) not in ({0, old_pid} if fault.kind == KILLED else {0})
     (now,) = stack.status((fault.component,))
     if now.state != "healthy" or (fault.kind == KILLED and now.pid in {0, old_pid}):
         return False

@@ -122,7 +122,7 @@ def _register(settings: Settings, folder: Path) -> str:
 
 
 def _fill(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Put rows of days, a champion, Dagster's runs and a model of the user into a system; returns the champion's version."""
+    """Put rows of days, a champion, Dagster's runs and a user's model into a system; returns the champion's version."""
     settings = stack.settings
     (settings.user_models / "mine.py").write_text(MODEL_FILE)
     (settings.user_features / "own.py").write_text(FEATURE_FILE)

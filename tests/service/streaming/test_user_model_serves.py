@@ -1,4 +1,4 @@
-"""A model of the user from the league to a served and verified forecast, on real servers: gate, process, stand-in, proof."""
+"""A user's model from the league to a served and verified forecast, on real servers: gate, process, stand-in, proof."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, SystemClock, now_ns
 from btc_core.days.forecast_check import USER_MODEL, Check
 from btc_core.days.forecast_file import opened_evidence, write_evidence
 from btc_core.days.forecast_past import past_forecast
@@ -45,6 +45,7 @@ from btc_core.utc_day import day_of
 from streaming import features
 from streaming.forecast import SPEC, ForecastHandler
 from streaming.worker import Worker
+from tests.real_alerts import Looks
 from tests.service.made_up import made_up
 from tests.service.workers import Running, count, market, publish
 from tests.unit.btc_core.features.test_minute_columns import market as bars_of_market
@@ -117,6 +118,17 @@ def kinds(db: QuestDB, symbol: str, *, last: int) -> list[str]:
     return [row[0] for row in found]
 
 
+class HeldClock(SystemClock):
+    """The clocks of this machine, of which the monotonic one can be held, so that no process is started again meanwhile."""
+
+    def __init__(self) -> None:
+        self.held_s: float | None = None
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() if self.held_s is None else self.held_s
+
+
+@pytest.mark.causes("StandInServes")
 @pytest.mark.timeout(1_800)
 def test_an_entry_that_passes_the_gate_serves_and_its_stand_in_takes_over_while_it_is_down(
     own_stack: Stack, tmp_path: Path
@@ -173,7 +185,8 @@ def serve(settings: Settings, db: QuestDB, symbol: str, version: str) -> None:
     champion = holder.current.volatility(symbol)
     assert champion is not None
     assert (champion.kind, champion.version) == (USER, version)
-    handler = ForecastHandler(settings, holder)
+    clock = HeldClock()
+    handler = ForecastHandler(settings, holder, clock)
 
     def forecast(part: int) -> None:
         publish(settings, symbol, parts[part])
@@ -194,9 +207,14 @@ def serve(settings: Settings, db: QuestDB, symbol: str, version: str) -> None:
         served = handler.user_models.served(symbol)
         assert served is not None
         assert served.pid is not None
+        assert not Looks().find("StandInServes")
+        looks, clock.held_s = Looks(), clock.monotonic_s()
         os.kill(served.pid, signal.SIGKILL)
         forecast(2)
-        assert "xgboost" in kinds(db, symbol, last=ROWS_A_SECOND * PART_S)
+        assert set(kinds(db, symbol, last=ROWS_A_SECOND)) == {"xgboost"}
+        (words,) = looks.find("StandInServes", symbol)
+        assert words.startswith("a stand-in made "), words
+        clock.held_s = None
         wait_for(running, "the process to come back")
         forecast(3)
         assert set(kinds(db, symbol, last=ROWS_A_SECOND)) == {USER}

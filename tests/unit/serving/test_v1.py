@@ -271,7 +271,7 @@ def test_a_model_of_the_user_is_shown_with_its_stand_in_and_is_not_explained(wor
         "trained_from": "2026-01-01T00:00:00", "trained_to": "2026-02-01T00:00:00",
     }  # fmt: skip
     assert card["serves_because"] == (
-        "“mine”, a model of the user, serves, because its live forecasts in the league passed the gate (version 12)."
+        "“mine”, a user's model, serves, because its live forecasts in the league passed the gate (version 12)."
     )
     explained = world.client.get("/v1/explain").get_json()
     assert (explained["contributions"], explained["model"]["kind"]) == ([], "user")
@@ -280,7 +280,7 @@ def test_a_model_of_the_user_is_shown_with_its_stand_in_and_is_not_explained(wor
 
     short = msgspec.structs.replace(GOOD_QUALITY, word="degraded", reasons=("stand_in",))
     world.newest.forecast_row = forecast_row(volatility_model_kind="harx", volatility_model_version="12", quality=short)
-    why = "HARX, its stand-in, made the newest forecast, because “mine”, the model of the user, gave none in time."
+    why = "HARX, its stand-in, made the newest forecast, because “mine”, the user's model, gave none in time."
     assert reasons_of(world)[1] == why
     card = world.client.get("/v1/model").get_json()["volatility"]
     assert card["serves_because"].endswith(why)
@@ -288,7 +288,7 @@ def test_a_model_of_the_user_is_shown_with_its_stand_in_and_is_not_explained(wor
 
     world.newest.forecast_row = None
     assert reasons_of(world)[1] == (
-        "HARX, its stand-in, makes this forecast, because only the forecast worker runs “mine”, the model of the user."
+        "HARX, its stand-in, makes this forecast, because only the forecast worker runs “mine”, the user's model."
     )
 
 

@@ -284,7 +284,7 @@ FILES |= {digest_of(bundle_files(OF_USER[1])): bundle_files(OF_USER[1])}
 
 @pytest.fixture(scope="module")
 def users_day() -> tuple[dict[str, pa.Table], list[FeatureMessage]]:
-    """A stream in which a model of the user serves, and its stand-in forecasts every third batch."""
+    """A stream in which a user's model serves, and its stand-in forecasts every third batch."""
     sent, batches = messages(), 0
     with serving.started(OF_USER[1], LeagueSettings()) as process:
 
@@ -314,7 +314,7 @@ def test_a_day_of_a_user_s_model_is_verified_without_its_code_and_says_so(
     assert step.fits, step.text
     assert step.text == (
         f"{len(sent)} forecasts, computed again from these rows by the models that made them, are equal to the last bit. The σ of "
-        f"{kinds.count(USER)} comes from a model of the operator's own, whose code was not run: it is taken as it is stored "
+        f"{kinds.count(USER)} comes from a user's model, whose code was not run: it is taken as it is stored "
         "(--run-user-model runs it)."
     )
 
@@ -327,7 +327,7 @@ def test_the_code_of_a_user_s_model_gives_the_same_bits_again(
         step = computed(tables, sent, run=run).step()
     assert step.fits, step.text
     assert "equal to the last bit" in step.text
-    assert step.text.endswith("comes from a model of the operator's own, which was run again in a process with limits.")
+    assert step.text.endswith("comes from a user's model, which was run again in a process with limits.")
 
 
 def test_a_changed_sigma_of_a_user_s_model_is_found_where_it_matters(

@@ -1,4 +1,4 @@
-"""A bundle with a model of the user: what it stores, what it never does, and whose forecast a row has."""
+"""A bundle with a user's model: what it stores, what it never does, and whose forecast a row has."""
 
 from __future__ import annotations
 
