@@ -135,6 +135,22 @@ class Composition:
             said = self.attempt("logs", "--tail", "40", *ONE_SHOT).stdout
             pytest.fail(f"{done.stderr[-2000:]}\n{said}")
 
+    def use_secret_files(self) -> Path:
+        """Take the secrets out of the env file as docs/how-to/containers.md says; returns the env file that keeps them.
+
+        Calling it again hands over what this file has by then.
+        """
+        kept = self.folder / "var" / "compose" / "stack.env"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.folder / ".env", kept)
+            (self.folder / "deploy").mkdir()
+            shutil.copy(ROOT / "deploy" / "compose.secrets.yml", self.folder / "deploy")
+            shutil.copy(ROOT / "docker-compose.override.yml", self.folder)
+        subprocess.run([ROOT / "deploy" / "secret-files", kept], check=True)
+        shutil.move(kept.with_name("compose.env"), self.folder / ".env")
+        return kept
+
     def down(self, *, keep_data: bool = False) -> None:
         self.run("down", "--remove-orphans", *([] if keep_data else ["-v"]))
 

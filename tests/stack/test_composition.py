@@ -1,5 +1,6 @@
 """The containers, started for real: every image is built, and the simulated composition serves forecasts, keeps a copy of a day,
-refuses live settings, and survives a restart of each service. It starts from a compose file and an env file, without a checkout.
+refuses live settings, serves with a user's model, gets its secrets from files, takes new ones, and survives a restart of each
+service. It starts from a compose file and an env file, without a checkout.
 
 It runs where a container engine answers, and takes half an hour on two idle cores, most of it for building the images. Where no
 image registry can be reached, `deploy/stand_ins/build` makes the images of others from packages; Grafana is then left out.
@@ -8,14 +9,29 @@ image registry can be reached, `deploy/stand_ins/build` makes the images of othe
 from __future__ import annotations
 
 import re
+import secrets
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
+import psycopg2
 import pytest
+import redis
+from pydantic import SecretStr
 
 from btc_cli.backfill import SEALING_ASSETS
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days.lake import kept_days
+from btc_core.errors import StoreError
+from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.features.minute_columns import COLUMNS
+from btc_core.models.bundle import VolatilityModel
+from btc_core.models.gate import Verdict
+from btc_core.models.user_model import stand_in_of
+from btc_core.names import USER, VOLATILITY, ModelKey
+from btc_core.registry import promotion
+from btc_core.registry.bundles import load_champion
+from btc_core.settings import ModelSettings
 from btc_core.stores.dagster import launch_backfill
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import MINUTE_BARS
@@ -33,9 +49,11 @@ from tests.composition import (
 )
 from tests.containers import BASES, ONE_SHOT
 from tests.paths import ROOT
+from tests.user_models import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.timeout(7200),
@@ -43,6 +61,7 @@ pytestmark = [
 ]
 
 VERSION = "of-a-test"
+ROTATED = ("BTC_REDIS_PASSWORD", "BTC_QUESTDB_PASSWORD", "BTC_POSTGRES_PASSWORD", "BTC_STORE_SECRET_KEY")
 RESTARTED = [name for name in NAMED if name not in ONE_SHOT | {"grafana"}]
 
 
@@ -97,12 +116,14 @@ def test_the_composition_serves_forecasts_and_every_service_is_healthy(compositi
         assert composition.state(service)["OOMKilled"] is False
 
 
-def test_the_first_start_trains_champions_without_waiting_for_the_night(composition: Composition) -> None:
-    def versions() -> list[str | None]:
-        models = httpx.get(f"{API}/readyz", timeout=10.0).json()["models"]
-        return [models[quantity]["version"] for quantity in ("bid", "volatility")]
+def has_champions() -> bool:
+    """Whether both models that serve are registered champions."""
+    models = httpx.get(f"{API}/readyz", timeout=10.0).json()["models"]
+    return all((models[quantity]["version"] or "").isdigit() for quantity in ("bid", "volatility"))
 
-    wait_for(lambda: all((version or "").isdigit() for version in versions()), "registered champions of both models")
+
+def test_the_first_start_trains_champions_without_waiting_for_the_night(composition: Composition) -> None:
+    wait_for(has_champions, "registered champions of both models")
     for service in ONE_SHOT:
         wait_for(lambda service=service: composition.state(service)["Status"] == "exited", f"the end of {service}")
         assert composition.state(service)["ExitCode"] == 0, composition.run("logs", "--tail", "40", service)
@@ -140,3 +161,90 @@ def test_no_container_runs_as_root_or_can_write_to_its_image(composition: Compos
         is_read_only, user = done.stdout.split()
         assert is_read_only == "true", service
         assert not user.startswith("0"), service
+
+
+def test_a_users_model_serves_in_its_container(composition: Composition, tmp_path: Path) -> None:
+    models = ModelSettings(cache_dir=tmp_path)
+    settings, key = composition.settings.model_copy(update={"model": models}), ModelKey("BTC/USD", VOLATILITY)
+    wait_for(has_champions, "registered champions of both models")
+    champion = load_champion(settings, key)
+    assert isinstance(champion, VolatilityModel)
+    none = np.zeros((0, len(MODEL_FEATURES) + len(COLUMNS)))
+    passed = Verdict(passed=True, reason="a test")
+    made = promotion.publish(settings, key, served(stand_in_of(champion)), none, passed, alias=None)
+    promotion.promote(settings, key, made.version, "a test")
+
+    def maker() -> list[str]:
+        model = httpx.get(f"{API}/v1/forecast", timeout=10.0).json()["models"]["volatility"]
+        return [model["kind"], model["version"]]
+
+    wait_for(lambda: maker() == [USER, made.version], "a forecast by the user's model")
+    assert composition.state("forecast")["OOMKilled"] is False
+    promotion.promote(settings, key, champion.version, "the test is over")
+    wait_for(lambda: maker() == [champion.kind, champion.version], "a forecast by the champion before")
+
+
+def secrets_of(env_file: Path) -> dict[str, str]:
+    """The secrets of an env file that `btc init` wrote, without those that are not set."""
+    lines = (line.partition("=") for line in env_file.read_text().splitlines() if not line.startswith("#"))
+    return {name: value for name, _, value in lines if value and re.search(r"_(PASSWORD|SECRET_KEY|TOKEN)$", name)}
+
+
+def test_with_secrets_in_files_no_container_shows_one(composition: Composition) -> None:
+    found = secrets_of(composition.use_secret_files())
+    assert len(found) >= 5, found.keys()
+    composition.up()
+    wait_for_forecast("a forecast with secrets in files")
+    for service in RESTARTED:
+        composition.wait_healthy(service)
+        shown = docker("inspect", composition.container(service)).stdout
+        assert not [name for name, value in found.items() if value in shown], service
+
+
+def test_new_secrets_replace_the_old_ones(composition: Composition) -> None:
+    """As docs/how-to/rotate-secrets.md says for containers: in the server, in the file, and then a restart."""
+    file = composition.use_secret_files()
+    old = secrets_of(file)
+    new = {name: f"new{secrets.token_hex(16)}" for name in ROTATED}
+    change = f"ALTER ROLE btc PASSWORD '{new['BTC_POSTGRES_PASSWORD']}'"
+    composition.run("exec", "-T", "postgres", "psql", "-U", "btc", "-d", "postgres", "-c", change)
+    text = file.read_text()
+    for name, value in new.items():
+        text = text.replace(f"{name}={old[name]}", f"{name}={value}")
+    file.write_text(text)
+    composition.use_secret_files()
+    composition.run("restart")
+    wait_for_forecast("a forecast with the new secrets")
+    for service in RESTARTED:
+        composition.wait_healthy(service)
+    assert is_accepted(composition, new) == dict.fromkeys(ROTATED, True)
+    assert is_accepted(composition, old) == dict.fromkeys(ROTATED, False)
+
+
+def is_accepted(composition: Composition, passwords: dict[str, str]) -> dict[str, bool]:
+    """Whether each server accepts its password among these."""
+    settings = composition.settings
+    found = {}
+    with redis.Redis.from_url(settings.redis.url, password=passwords["BTC_REDIS_PASSWORD"]) as client:
+        try:
+            found["BTC_REDIS_PASSWORD"] = bool(client.ping())
+        except redis.AuthenticationError:
+            found["BTC_REDIS_PASSWORD"] = False
+    with httpx.Client(auth=(settings.questdb.user, passwords["BTC_QUESTDB_PASSWORD"])) as http:
+        answer = http.get(f"{settings.questdb.http_url}/exec", params={"query": "SELECT 1"})
+        found["BTC_QUESTDB_PASSWORD"] = answer.status_code == httpx.codes.OK
+    try:
+        psycopg2.connect(
+            host="127.0.0.1", port=5432, user="btc", password=passwords["BTC_POSTGRES_PASSWORD"], dbname="postgres"
+        ).close()
+        found["BTC_POSTGRES_PASSWORD"] = True
+    except psycopg2.OperationalError:
+        found["BTC_POSTGRES_PASSWORD"] = False
+    key = {"secret_key": SecretStr(passwords["BTC_STORE_SECRET_KEY"])}
+    with ObjectStore(settings.store.model_copy(update=key)) as store:
+        try:
+            store.get("of a test")
+            found["BTC_STORE_SECRET_KEY"] = True
+        except StoreError:
+            found["BTC_STORE_SECRET_KEY"] = False
+    return found
