@@ -28,6 +28,7 @@ whether and how fast the book is replenished after a trade; the fixed delay keep
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ BOOK_MEMORY_S = MAX_SNAPSHOT_AGE_S + 2 * REFILL_MEMORY_S
 _VOLUME_MIN = 240  # minutes over which the traded quantity is averaged: the longest window of the volume rings
 _DECAY = 0.5 ** (1.0 / 8.0)
 _BIDS, _ASKS = 0, 1
+_NO_LEVELS = (0.0,) * (2 * LEVELS)
+"""The prices and quantities of a side without levels."""
 
 
 @njit
@@ -238,13 +241,10 @@ def depth_columns(s: Any, row: Any, now_s: int) -> None:
 
 def measured(bids: list[tuple[float, float]], asks: list[tuple[float, float]]) -> np.ndarray:
     """Return the measures (2, 5) of a book whose sides are (price, quantity), best first; the bids come first."""
-    levels = np.zeros((2, LEVELS, 2))
-    counts = []
-    for side, found in zip(levels, (bids, asks), strict=True):
-        best = found[:LEVELS]
-        if best:
-            side[: len(best)] = best
-        counts.append(len(best))
+    best = bids[:LEVELS], asks[:LEVELS]
+    levels = np.array(
+        [number for side in best for number in (*chain.from_iterable(side), *_NO_LEVELS[2 * len(side) :])]
+    )
     measures = np.empty((2, len(SIDE_MEASURES)))
-    book_measures(levels, *counts, measures)
+    book_measures(levels.reshape(2, LEVELS, 2), *map(len, best), measures)
     return measures

@@ -7,6 +7,7 @@ What does not belong here: features of the book (`features.depth`), or subscript
 from __future__ import annotations
 
 import zlib
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -105,7 +106,7 @@ class OrderBook:
     def checksum(self) -> int:
         """Return the CRC-32 of the ten best asks from low to high, followed by the ten best bids from high to low."""
         best = self._best_asks[:CHECKSUM_LEVELS] + self._best_bids[:CHECKSUM_LEVELS]
-        return zlib.crc32("".join([f"{price}{qty}" for price, qty in best]).encode())
+        return zlib.crc32(("%d%d" * len(best) % tuple(chain.from_iterable(best))).encode())
 
     def bids(self, levels: int | None = None) -> list[tuple[float, float]]:
         """Return (price, quantity) of the best bids, or of all, best first."""

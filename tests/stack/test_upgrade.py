@@ -51,8 +51,8 @@ pytestmark = [
 ]
 
 SYMBOL = "BTC/USD"
-VERSION_BEFORE = "c42064341bcc4c0406fb6c178fb1db34e2033a2f"
-"""The commit that stands for the version before while no version has a tag. Its containers were started, and it has no 99 % intervals."""
+VERSION_BEFORE = "dfe559d6ee3759ac06bdd5db9b34a8de50973909"
+"""The commit that stands for the version before while no version has a tag. No user's model serves in it, and its coverage knows no regimes."""
 EARLIER, PRESENT = "before-upgrade", "after-upgrade"
 """The tags of the images."""
 CONTINUED = (
