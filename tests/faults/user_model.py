@@ -60,6 +60,8 @@ def pid(stack: Stack) -> int:
 
 def forecasts(settings: Settings) -> bool:
     """Whether it, and not its stand-in, made the newest forecast that is stored."""
-    newest = f"SELECT model_kind FROM {VOLATILITY_PREDICTION.name} WHERE symbol = '{SYMBOL}' ORDER BY ts_event DESC LIMIT 1"
+    newest = (
+        f"SELECT model_kind FROM {VOLATILITY_PREDICTION.name} WHERE symbol = '{SYMBOL}' ORDER BY ts_event DESC LIMIT 1"
+    )
     with QuestDB(settings.questdb) as db:
         return db.execute(newest) == [[USER]]
