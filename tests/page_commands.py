@@ -64,7 +64,9 @@ ELSEWHERE = {
     r"(BTC_\S+ )*btc (verify|roots) .*": "tests/service/btc_core/days/test_forecast_proofs.py"
     "::test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_wrong",
     r"btc rotate-secrets .*": "tests/faults/test_rotation.py::test_a_rotation_of_all_secrets_loses_no_message_and_ends_the_old_ones",
-    r"deploy/secret-files .*": "tests/unit/deploy/test_secret_files.py::test_the_files_hold_the_secrets_and_the_env_file_for_compose_none",
+    r"deploy/secret-files .*": "tests/stack/test_composition.py::test_with_secrets_in_files_no_container_shows_one",
+    r"(\.venv/bin/python -m pip install --target |PYTHONPATH=)var/readers .*": "tests/unit"
+    "/btc_core/days/test_backtest_files.py::test_a_catalog_holds_every_quote_and_trade",
     r"deploy/kubernetes/set-images .*": "tests/unit/deploy/test_kubernetes_images.py::test_every_image_gets_the_tag_and_a_job_its_name",
     r"btc replay --day .*": "tests/service/btc_assets/test_sealed_assets.py"
     "::test_an_archived_day_is_replayed_and_compared_with_the_rows_of_the_stream",
