@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from stack.component import Component
 
 SERVERS = ("questdb", "kafka")
-START_TIMEOUT_S, STOP_TIMEOUT_S, CREATE_TIMEOUT_S = 300.0, 60.0, 300.0
-"""Far more than is needed: on two idle cores the three steps take about five, one and ten seconds."""
+START_TIMEOUT_S, STOP_TIMEOUT_S, CREATE_TIMEOUT_S = 300.0, 300.0, 300.0
+"""Far more than is needed: on two idle cores the three steps take about five, one and ten seconds. While others use the cores, this
+process gets little of them, and Java writes what it has seen when it stops."""
 POLL_S = 0.3
 KEPT = 6
 """Caches that stay: those of this version, and of two others that somebody may run beside it. Each takes 50 to 70 MB."""

@@ -191,7 +191,8 @@ class Chaos:
         self._wait(self._connected, "new trades of every market reach their table again")
         self._wait(lambda: "late_trade" not in self._active_faults(), "every withheld trade has been sent")
         self._wait(lambda: not self._open_gaps(), "no gap is open")
-        self._wait(lambda: user_model.forecasts(self._stack.settings), "the user's model makes the forecasts")
+        if user_model.is_installed(self._stack.settings):
+            self._wait(lambda: user_model.forecasts(self._stack.settings), "the user's model makes the forecasts")
         say("stopping ingest")
         self._stack.stop_component("ingest")
         self._wait(self._caught_up, "every message of the log is handled")

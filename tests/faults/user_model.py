@@ -40,12 +40,20 @@ def install(settings: Settings) -> None:
     """Make a user's model the champion of the volatility of `SYMBOL` for workers that start without a registry."""
     bars = market(DAYS * 1440, now_ns() - DAYS * NS_PER_DAY)
     model = served(pretrained.model_of_bars(pretrained.shipped(), bars))
-    key = ModelKey(SYMBOL, VOLATILITY)
-    cache = BundleCache(settings.model.cache_dir / settings.exchange.origin / key.name)
+    cache = _cache(settings)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder), np.zeros((0, len(MODEL_FEATURES) + len(COLUMNS))))
         cache.add("1", {path.name: path.read_bytes() for path in Path(folder).iterdir()})
     cache.keep_champion("1")
+
+
+def is_installed(settings: Settings) -> bool:
+    """Whether this system was started with the model of `install`."""
+    return _cache(settings).last_champion() is not None
+
+
+def _cache(settings: Settings) -> BundleCache:
+    return BundleCache(settings.model.cache_dir / settings.exchange.origin / ModelKey(SYMBOL, VOLATILITY).name)
 
 
 def pid(stack: Stack) -> int:
