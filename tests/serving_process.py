@@ -49,6 +49,8 @@ TOKEN = "a-token-of-tests"
 START_S = 120.0
 """Importing NumPy and Flask takes about a second, and longer on a busy machine."""
 DAGSTER_TAKES_S = 1.0
+KEPT_S = 3_600
+"""How long Redis keeps rows of tests: longer than a module takes on a slow machine."""
 
 
 def free_port() -> int:
@@ -62,9 +64,7 @@ def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
     values = [60_000.0 if name == "bid" else -14.0 for name in FEATURE_NAMES]
     row = FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, values)
     client = redis_connection.connect(settings.redis)
-    redis_rows.replace(
-        client, {redis_rows.feature_key("BTC/USD"): redis_rows.feature_fields(row)}, settings.redis.ttl_s
-    )
+    redis_rows.replace(client, {redis_rows.feature_key("BTC/USD"): redis_rows.feature_fields(row)}, KEPT_S)
     client.close()
     return row
 
@@ -101,7 +101,7 @@ def write_forecast(
     )
     row = msgspec.structs.replace(row, **changes)
     client = redis_connection.connect(settings.redis)
-    redis_rows.replace(client, {redis_rows.forecast_key(symbol): redis_rows.forecast_fields(row)}, settings.redis.ttl_s)
+    redis_rows.replace(client, {redis_rows.forecast_key(symbol): redis_rows.forecast_fields(row)}, KEPT_S)
     client.close()
     return row
 
