@@ -86,7 +86,7 @@ def test_a_process_takes_the_horizons_of_its_env_file_and_those_of_its_environme
     file = tmp_path / "stack.env"
     file.write_text("BTC_HORIZONS_MIN=2,10,30\nBTC_FORMER_HORIZONS_MIN=1,2,3,4,5\n")
     code = "from btc_core.names import HORIZONS_MIN, STORED_HORIZONS_MIN, STORED_HEADLINES_MIN as s; print(HORIZONS_MIN, STORED_HORIZONS_MIN, s)"
-    known = {name: value for name, value in os.environ.items() if not name.startswith("BTC_")}
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
     for given, wanted in (
         ({}, "(2, 10, 30) (1, 2, 3, 4, 5, 10, 30) (5, 30)"),
         ({"BTC_HORIZONS_MIN": "60"}, "(60,) (1, 2, 3, 4, 5, 60) (5, 60)"),
@@ -97,7 +97,7 @@ def test_a_process_takes_the_horizons_of_its_env_file_and_those_of_its_environme
 
 
 def test_with_other_horizons_tables_labels_models_and_outcomes_follow() -> None:
-    known = {name: value for name, value in os.environ.items() if not name.startswith("BTC_")}
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
     environment = known | {
         "BTC_HORIZONS_MIN": "2,10,30",
         "BTC_FORMER_HORIZONS_MIN": "1,2,3,4,5",
@@ -121,7 +121,7 @@ def test_only_columns_of_former_horizons_are_empty_in_new_rows() -> None:
         "from btc_core.tables import rows; from btc_core.tables.catalogue import PREDICTION_OUTCOMES as table; "
         "print(*[each.name for each in table.columns if rows._is_former(each.name)])"
     )
-    known = {name: value for name, value in os.environ.items() if not name.startswith("BTC_")}
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
     given = {"BTC_HORIZONS_MIN": "5,10", "BTC_FORMER_HORIZONS_MIN": "1,2,3,4,5", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=known | given, capture_output=True, text=True, check=True)
     former = set(done.stdout.split())
