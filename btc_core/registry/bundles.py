@@ -118,7 +118,7 @@ def load_champion(settings: Settings, key: ModelKey) -> Model:
     While MLflow or the object store does not answer, this is the champion that was loaded last on this machine. Raises
     `NotReady` if there is none either, and `SchemaError` if the champion is damaged or was made for other features.
     """
-    cache = _cache(settings, key)
+    cache = cache_of(settings, key)
     try:
         version = champion_version(settings, key)
         if version is not None:
@@ -149,17 +149,17 @@ def load_challenger(settings: Settings, key: ModelKey) -> Model:
 def load_version(settings: Settings, key: ModelKey, version: str) -> Model:
     """A registered version; raises `StoreError` or `SchemaError` if it does not exist or cannot be loaded."""
     _ensure_cached(settings, key, version)
-    return _load(_cache(settings, key), key, version)
+    return _load(cache_of(settings, key), key, version)
 
 
-def _cache(settings: Settings, key: ModelKey) -> BundleCache:
+def cache_of(settings: Settings, key: ModelKey) -> BundleCache:
     """The cache of a model, in a folder of the data's origin, so that a process never finds bundles of another market."""
     return BundleCache(settings.model.cache_dir / settings.exchange.origin / key.name)
 
 
 def _ensure_cached(settings: Settings, key: ModelKey, version: str) -> None:
     """Download a version unless the cache has it."""
-    cache = _cache(settings, key)
+    cache = cache_of(settings, key)
     if cache.has(version):
         return
     mlflow = mlflow_of(settings)

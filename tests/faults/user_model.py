@@ -19,7 +19,7 @@ from btc_core.features.minute_columns import COLUMNS
 from btc_core.league import child
 from btc_core.models import pretrained
 from btc_core.names import USER, VOLATILITY, ModelKey
-from btc_core.registry.cache import BundleCache
+from btc_core.registry.bundles import cache_of
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import VOLATILITY_PREDICTION
 from tests.unit.btc_core.features.test_minute_columns import market
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stack.runtime import Stack
 
 SYMBOL = "BTC/USD"
+KEY = ModelKey(SYMBOL, VOLATILITY)
 COMPONENT = "user's model"
 """The name under which its faults are counted. It is a process of the forecast worker, and no component of the stack."""
 DAYS = 2
@@ -40,7 +41,7 @@ def install(settings: Settings) -> None:
     """Make a user's model the champion of the volatility of `SYMBOL` for workers that start without a registry."""
     bars = market(DAYS * 1440, now_ns() - DAYS * NS_PER_DAY)
     model = served(pretrained.model_of_bars(pretrained.shipped(), bars))
-    cache = _cache(settings)
+    cache = cache_of(settings, KEY)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder), np.zeros((0, len(MODEL_FEATURES) + len(COLUMNS))))
         cache.add("1", {path.name: path.read_bytes() for path in Path(folder).iterdir()})
@@ -49,11 +50,7 @@ def install(settings: Settings) -> None:
 
 def is_installed(settings: Settings) -> bool:
     """Whether this system was started with the model of `install`."""
-    return _cache(settings).last_champion() is not None
-
-
-def _cache(settings: Settings) -> BundleCache:
-    return BundleCache(settings.model.cache_dir / settings.exchange.origin / ModelKey(SYMBOL, VOLATILITY).name)
+    return cache_of(settings, KEY).last_champion() is not None
 
 
 def pid(stack: Stack) -> int:

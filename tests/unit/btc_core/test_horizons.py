@@ -19,6 +19,11 @@ from btc_core.settings import load_settings
 ROOT = Path(__file__).parents[3]
 
 
+def other_variables() -> dict[str, str]:
+    """The environment without settings of the project, and without options for this run of pytest."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
+
+
 def test_every_valid_set_is_read_as_it_was_written() -> None:
     draw = random.Random(7)
     for _ in range(500):
@@ -86,7 +91,7 @@ def test_a_process_takes_the_horizons_of_its_env_file_and_those_of_its_environme
     file = tmp_path / "stack.env"
     file.write_text("BTC_HORIZONS_MIN=2,10,30\nBTC_FORMER_HORIZONS_MIN=1,2,3,4,5\n")
     code = "from btc_core.names import HORIZONS_MIN, STORED_HORIZONS_MIN, STORED_HEADLINES_MIN as s; print(HORIZONS_MIN, STORED_HORIZONS_MIN, s)"
-    known = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
+    known = other_variables()
     for given, wanted in (
         ({}, "(2, 10, 30) (1, 2, 3, 4, 5, 10, 30) (5, 30)"),
         ({"BTC_HORIZONS_MIN": "60"}, "(60,) (1, 2, 3, 4, 5, 60) (5, 60)"),
@@ -97,7 +102,7 @@ def test_a_process_takes_the_horizons_of_its_env_file_and_those_of_its_environme
 
 
 def test_with_other_horizons_tables_labels_models_and_outcomes_follow() -> None:
-    known = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
+    known = other_variables()
     environment = known | {
         "BTC_HORIZONS_MIN": "2,10,30",
         "BTC_FORMER_HORIZONS_MIN": "1,2,3,4,5",
@@ -121,7 +126,7 @@ def test_only_columns_of_former_horizons_are_empty_in_new_rows() -> None:
         "from btc_core.tables import rows; from btc_core.tables.catalogue import PREDICTION_OUTCOMES as table; "
         "print(*[each.name for each in table.columns if rows._is_former(each.name)])"
     )
-    known = {name: value for name, value in os.environ.items() if not name.startswith(("BTC_", "PYTEST_"))}
+    known = other_variables()
     given = {"BTC_HORIZONS_MIN": "5,10", "BTC_FORMER_HORIZONS_MIN": "1,2,3,4,5", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=known | given, capture_output=True, text=True, check=True)
     former = set(done.stdout.split())
