@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
-import psycopg2
 import pytest
-import redis
-from pydantic import SecretStr
 
 from btc_cli.backfill import SEALING_ASSETS
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days.lake import kept_days
-from btc_core.errors import StoreError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.bundle import VolatilityModel
@@ -31,11 +27,12 @@ from btc_core.models.user_model import stand_in_of
 from btc_core.names import USER, VOLATILITY, ModelKey
 from btc_core.registry import promotion
 from btc_core.registry.bundles import load_champion
-from btc_core.settings import ModelSettings
+from btc_core.settings import ModelSettings, load_settings
 from btc_core.stores.dagster import launch_backfill
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import MINUTE_BARS
 from btc_core.utc_day import day_of
+from stack.service_checks import check_services
 from tests.composition import (
     API,
     NAMED,
@@ -217,34 +214,7 @@ def test_new_secrets_replace_the_old_ones(composition: Composition) -> None:
     wait_for_forecast("a forecast with the new secrets")
     for service in RESTARTED:
         composition.wait_healthy(service)
-    assert is_accepted(composition, new) == dict.fromkeys(ROTATED, True)
-    assert is_accepted(composition, old) == dict.fromkeys(ROTATED, False)
-
-
-def is_accepted(composition: Composition, passwords: dict[str, str]) -> dict[str, bool]:
-    """Whether each server accepts its password among these."""
-    settings = composition.settings
-    found = {}
-    with redis.Redis.from_url(settings.redis.url, password=passwords["BTC_REDIS_PASSWORD"]) as client:
-        try:
-            found["BTC_REDIS_PASSWORD"] = bool(client.ping())
-        except redis.AuthenticationError:
-            found["BTC_REDIS_PASSWORD"] = False
-    with httpx.Client(auth=(settings.questdb.user, passwords["BTC_QUESTDB_PASSWORD"])) as http:
-        answer = http.get(f"{settings.questdb.http_url}/exec", params={"query": "SELECT 1"})
-        found["BTC_QUESTDB_PASSWORD"] = answer.status_code == httpx.codes.OK
-    try:
-        psycopg2.connect(
-            host="127.0.0.1", port=5432, user="btc", password=passwords["BTC_POSTGRES_PASSWORD"], dbname="postgres"
-        ).close()
-        found["BTC_POSTGRES_PASSWORD"] = True
-    except psycopg2.OperationalError:
-        found["BTC_POSTGRES_PASSWORD"] = False
-    key = {"secret_key": SecretStr(passwords["BTC_STORE_SECRET_KEY"])}
-    with ObjectStore(settings.store.model_copy(update=key)) as store:
-        try:
-            store.get("of a test")
-            found["BTC_STORE_SECRET_KEY"] = True
-        except StoreError:
-            found["BTC_STORE_SECRET_KEY"] = False
-    return found
+    assert [found.problem for found in check_services(load_settings(file)) if found.problem] == []
+    refused = [found for found in check_services(composition.settings) if found.problem]
+    assert len(refused) == len(ROTATED), refused
+    assert all("refuses" in found.problem for found in refused), refused
